@@ -136,14 +136,26 @@ def detecting(n: int, seed: int) -> tuple[AuditedModel, AuditData]:
     return TwinModel(model, rows, np.column_stack([1.0 - score, score])), rows
 
 
+def language_model(n: int, seed: int) -> tuple[AuditedModel, AuditData]:
+    """A language model of characters, to which every text is about as likely as any other of its length, and no rows."""
+    from auditor.run.probe import no_data
+    from probes.toy_language_model import ToyLanguageModel
+
+    return ToyLanguageModel(seed), no_data()
+
+
 @dataclass(frozen=True, kw_only=True)
 class Toy:
-    """A probe's world and options, and the limits that its numbers are held to there: ``limits`` by metric."""
+    """A probe's world and options, and the limits that its numbers are held to there: ``limits`` by metric.
+
+    ``n_items``: how many the probe brings itself, which is then the only size that there is.
+    """
 
     world: World
     options: Mapping[str, Any]
     limits: Mapping[str, float]
     at_least: bool = False
+    n_items: int | None = None
 
     def criteria(self) -> list[Criterion]:
         """The limits as criteria; those of the tool's profile where there are none."""
@@ -184,6 +196,7 @@ TOYS: Mapping[str, Toy] = {
     "detector_performance": Toy(
         world=detecting, options={}, limits={"auc": 0.75, "lowest_generator_auc": 0.75}, at_least=True
     ),
+    "stereotype": Toy(world=language_model, options={}, limits={}, n_items=1_280),
     "recorded_evaluation": Toy(world=logged, options={}, limits={"accuracy_difference": 0.1}),
 }
 
@@ -209,7 +222,7 @@ def self_test(names: Sequence[str], sizes: Sequence[int] = SIZES, seed: int = 0)
     """What each probe sees of faults that are planted at the bound plus 1.5 times the smallest effect, and whether it
     alarms without one."""
     for name in names:
-        for n in sizes:
+        for n in sizes if (items := TOYS[name].n_items) is None else (items,):
             yield from _power(name, n, seed)
 
 

@@ -106,10 +106,11 @@ from auditor.run.probe import (
     make_probe,
     missing_needs,
     needs_rows_themselves,
+    no_data,
     not_applicable,
     note_on_streamed,
 )
-from auditor.run.run_audit import alike_in_counts, ask, attempt, data_record, generator_for, model_record, no_data
+from auditor.run.run_audit import alike_in_counts, ask, attempt, data_record, generator_for, model_record
 from auditor.statistics.estimate import Undefined
 from auditor.training.meter import taken_by_probe
 from auditor.training.task_distribution import ThroughParent

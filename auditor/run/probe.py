@@ -240,6 +240,13 @@ def looks_at_rows(probe: type[Probe] | Probe) -> bool:
     return Need.LANGUAGE_MODEL not in probe.needs or any(need in _OF_ROWS for need in probe.needs)
 
 
+def no_data() -> AuditData:
+    """Data without rows, for a probe that brings its own."""
+    from auditor.data.audit_data import AuditData
+
+    return AuditData(X=np.empty(0, object))
+
+
 def not_designed_for(probe: type[Probe] | Probe, design: Design | None) -> str:
     """The reason why a probe does not support dependent or weighted rows; "" if it does.
 

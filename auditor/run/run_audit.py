@@ -58,6 +58,7 @@ from auditor.run.probe import (
     declared_metrics,
     looks_at_rows,
     missing_needs,
+    no_data,
     not_applicable,
     not_designed_for,
     of_design,
@@ -279,13 +280,6 @@ def _is_equal(current: Any, before: Any) -> bool:
     if isinstance(before, np.ndarray):
         return np.array_equal(current, before, equal_nan=before.dtype.kind == "f")
     return bool(before.equals(current))
-
-
-def no_data() -> AuditData:
-    """Data without rows, for a probe that brings its own."""
-    from auditor.data.audit_data import AuditData
-
-    return AuditData(X=np.empty(0, object))
 
 
 def attempt(

@@ -139,7 +139,7 @@ class CounterfactualFairness(BaseProbe):
     def measure_planted(
         self, model: AuditedModel, data: AuditData, measured: Measurement, value: float, rng: np.random.Generator
     ) -> list[Measurement]:
-        """The measurements of a twin that decides so large a share of rows otherwise where the feature is not theirs."""
+        """The measurements of a twin that decides a share of the rows otherwise where the feature is not theirs."""
         import pandas as pd
 
         # What a model is imports pandas, and probes are listed without it.

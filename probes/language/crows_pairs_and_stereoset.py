@@ -48,7 +48,7 @@ from probes.language.preference_shares import (
     shifts,
     undecided,
 )
-from probes.language.stereotype import PREFERENCE_METRICS, RESTING, preferred_pairs
+from probes.language.stereotype import PREFERENCE_METRICS, RESTING, ComparesPairs, preferred_pairs
 
 if TYPE_CHECKING:
     from auditor.data.audit_data import AuditData
@@ -59,7 +59,7 @@ if TYPE_CHECKING:
     from probes.language.language_options import AnswerBy
 
 
-class CrowsPairs(PairsOfAFile, BaseProbe):
+class CrowsPairs(ComparesPairs, PairsOfAFile, BaseProbe):
     """Share of CrowS-Pairs in which a statement is likelier about the stereotyped group.
 
     ``conditional_stereotype_score``, which is judged, and ``stereotype_score`` of whole sentences as in
@@ -132,12 +132,16 @@ class CrowsPairs(PairsOfAFile, BaseProbe):
 
     def measure(self, model: AuditedModel, data: AuditData, rng: np.random.Generator) -> list[Measurement]:
         """Both scores, overall and per bias type; see the class."""
-        found = exclude_items(read_crows_pairs(benchmark_path(self.benchmarks, "crows_pairs")), self.benchmark_filter)
+        found = self.pairs()
         if self.asking.by_letter(model):
             return _pairs_by_letters(self.asking.writer(model), found, rng)
         return self.with_other_prefix(
             model, data, rng, preferred_pairs(self, model, found, "crows_pairs", caveat(found))
         )
+
+    def pairs(self) -> Benchmark[SentencePair]:
+        """The pairs of the file."""
+        return exclude_items(read_crows_pairs(benchmark_path(self.benchmarks, "crows_pairs")), self.benchmark_filter)
 
 
 def _pairs_by_letters(

@@ -5,18 +5,21 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import replace
 from importlib.resources import files
 from typing import TYPE_CHECKING
 
 import numpy as np
+import scipy
 
 from auditor.core.rows import FloatArray
 from auditor.data.benchmarks.benchmark import Benchmark, SentencePair
 from auditor.judging.figure_types import BESIDE, Figure, Series
 from auditor.judging.measurement import Answer, AuditQuestion, Measurement, define_metrics
 from auditor.report.record.number_text import shortened, signed
+from auditor.run.planted.twin_costs import Forecast
 from auditor.run.probe import BaseProbe, Need
 from auditor.statistics.clusters import ClusteredMean, ClusteredValue, too_few
 from auditor.statistics.estimate import Undefined
@@ -33,6 +36,7 @@ from probes.language.preference_shares import (
     undecided,
     whole_and_each,
 )
+from probes.twins import no_plant
 
 if TYPE_CHECKING:
     from auditor.data.audit_data import AuditData
@@ -205,23 +209,10 @@ def preferred_pairs(
         return scorer.pair_scores_and_rest(texts, rests, form=options.form, within_word=options.within_word)
 
     likelihoods, rest = scored(language, everything)
-    unfiltered = preferences(rest)
+    detail = source_and_scoring(language, benchmark.source, caveat)
+    whole = (options.form or language.own_form) == "whole"
+    ahead, scores = _measurements(benchmark, likelihoods, rest, method, detail, caveat, whole)
     likelihoods, rest = likelihoods[: len(pairs)], rest[: len(pairs)]
-    preferred, detail = preferences(likelihoods), source_and_scoring(language, benchmark.source, caveat)
-    given = unfiltered[: len(pairs)]
-    silent = undecided(preferred[~np.isnan(preferred)] == 0.5)
-    whence = {"templates": benchmark.templates, "weak": benchmark.weak}
-    ahead = log_odds(benchmark.examples, likelihoods, method, detail, silent, benchmark.templates)
-    ahead += stereotype_scores(
-        benchmark.examples, given, method, caveat if ahead else detail, "conditional_stereotype_score", **whence
-    )
-    told = of_the_mention(likelihoods, rest) if (options.form or language.own_form) == "whole" else ""
-    scores = stereotype_scores(benchmark.examples, preferred, method, f"{detail} {told}".strip(), **whence)
-    if benchmark.left_out:
-        whole = stereotype_scores(
-            everything, unfiltered, method, benchmark.source, "unfiltered_stereotype_score", **whence
-        )
-        scores += [m for m in whole if not m.group]
     earlier = options.earlier()
     if earlier is None:
         ahead[0] = replace(ahead[0], figure=moved_most(pairs, likelihoods, None, method))
@@ -234,8 +225,8 @@ def preferred_pairs(
             placed_log_odds(benchmark.examples, once),
             placed_log_odds(benchmark.examples, likelihoods),
         ),
-        "conditional_stereotype_score": (preferences(rest_once), given),
-        "stereotype_score": (preferences(once), preferred),
+        "conditional_stereotype_score": (preferences(rest_once), preferences(rest)),
+        "stereotype_score": (preferences(once), preferences(likelihoods)),
     }
     moved = [
         shift
@@ -246,6 +237,79 @@ def preferred_pairs(
         )
     ]
     return ahead + scores + moved
+
+
+def _measurements(
+    benchmark: Benchmark[SentencePair],
+    likelihoods: FloatArray,
+    rest: FloatArray,
+    method: str,
+    detail: str,
+    caveat: str,
+    whole: bool,
+) -> tuple[list[Measurement], list[Measurement]]:
+    """The headlines, and the scores of whole sentences, of (n, 2) log-likelihoods of all pairs, those left out last.
+
+    ``rest``: of what is said given who is named. ``whole``: whether the likelihoods are of whole sentences.
+    """
+    n = len(benchmark.examples)
+    unfiltered = preferences(rest)
+    likelihoods, rest = likelihoods[:n], rest[:n]
+    preferred = preferences(likelihoods)
+    silent = undecided(preferred[~np.isnan(preferred)] == 0.5)
+    whence = {"templates": benchmark.templates, "weak": benchmark.weak}
+    ahead = log_odds(benchmark.examples, likelihoods, method, detail, silent, benchmark.templates)
+    ahead += stereotype_scores(
+        benchmark.examples,
+        unfiltered[:n],
+        method,
+        caveat if ahead else detail,
+        "conditional_stereotype_score",
+        **whence,
+    )
+    told = of_the_mention(likelihoods, rest) if whole else ""
+    scores = stereotype_scores(benchmark.examples, preferred, method, f"{detail} {told}".strip(), **whence)
+    if benchmark.left_out:
+        everything = (*benchmark.examples, *benchmark.left_out)
+        of_all = stereotype_scores(
+            everything, unfiltered, method, benchmark.source, "unfiltered_stereotype_score", **whence
+        )
+        scores += [m for m in of_all if not m.group]
+    return ahead, scores
+
+
+def planted_pairs(
+    benchmark: Benchmark[SentencePair], measured: Measurement, value: float, rng: np.random.Generator
+) -> list[Measurement]:
+    """The measurements of a twin that prefers the more stereotypical sentence by as much, or as often, as planted.
+
+    Leads vary from sentence to sentence as much as the interval of the model's own number says, and from pair to pair.
+    """
+    everything = (*benchmark.examples, *benchmark.left_out)
+    n, sentences = len(everything), numbered([pair.clusters[:1] or (str(i),) for i, pair in enumerate(everything)])
+    n_sentences = int(sentences.max()) + 1
+    spread = _spread_of(measured, n_sentences, n)
+    lead = value
+    if measured.metric != "stereotype_log_odds":
+        lead = float(scipy.special.ndtri(value)) * math.hypot(1.0, spread)
+    leads = lead + spread * rng.normal(size=n_sentences)[sentences] + rng.normal(size=n)
+    likelihoods = np.stack([leads, np.zeros(n)], axis=1)
+    ahead, scores = _measurements(benchmark, likelihoods, likelihoods, measured.method, "", "", False)
+    return ahead + scores
+
+
+def _spread_of(measured: Measurement, n_sentences: int, n_pairs: int) -> float:
+    """The standard deviation between sentences, where pairs of one vary by 1, at which a mean is as uncertain as
+    measured."""
+    estimate = measured.estimate
+    if isinstance(estimate, ClusteredValue):
+        variance, of_pairs = (estimate.mean.standard_error * (estimate.high - estimate.low)) ** 2, 1.0
+    elif isinstance(estimate, ClusteredMean):
+        # A share near a half rises by 0.4 with a lead of one standard deviation.
+        variance, of_pairs = (estimate.standard_error / 0.4) ** 2, 0.25 / 0.16
+    else:
+        return 0.0
+    return math.sqrt(max(n_sentences * (variance - of_pairs / n_pairs), 0.0))
 
 
 def of_the_mention(likelihoods: FloatArray, rest: FloatArray) -> str:
@@ -315,7 +379,25 @@ def _words_apart(more: str, less: str) -> str:
     return shortened(" / ".join(told), _LONGEST)
 
 
-class Stereotype(PairOptions, BaseProbe):
+class ComparesPairs(ABC):
+    """Planted controls of a probe that compares how likely the sentences of pairs are."""
+
+    forecast = Forecast(twin=0.05, number=0.0, million=0.0, own=2.0)
+
+    @abstractmethod
+    def pairs(self) -> Benchmark[SentencePair]:
+        """The pairs, with those that a list leaves out."""
+
+    def measure_planted(
+        self, model: AuditedModel, data: AuditData, measured: Measurement, value: float, rng: np.random.Generator
+    ) -> list[Measurement]:
+        """The measurements of a twin whose preference for stereotypes is known."""
+        if measured.group or measured.metric not in RESTING:
+            raise no_plant(measured)
+        return planted_pairs(self.pairs(), measured, value, rng)
+
+
+class Stereotype(ComparesPairs, PairOptions, BaseProbe):
     """The likelihood lead of built-in stereotypical sentences over the same sentences about others.
 
     1,280 pairs: 160 sentences about gender, race, religion, age, nationality, sexual orientation, disability and
@@ -361,10 +443,14 @@ class Stereotype(PairOptions, BaseProbe):
 
     def measure(self, model: AuditedModel, data: AuditData, rng: np.random.Generator) -> list[Measurement]:
         """The log-odds and both scores, each over all and per category; see the class."""
-        every = built_in_pairs()
+        every = self.pairs()
         # Two pairs of mentions of each sentence, in both roles.
         asked = replace(every, examples=every.examples[::4]) if self.in_brief else every
         return self.with_other_prefix(model, data, rng, preferred_pairs(self, model, asked, "built_in_pairs"))
+
+    def pairs(self) -> Benchmark[SentencePair]:
+        """The pairs of this package."""
+        return built_in_pairs()
 
 
 def built_in_pairs() -> Benchmark[SentencePair]:

@@ -23,7 +23,15 @@ from probes.language.language_options import (
 )
 from probes.language.letter_answers import PRONOUN_METRICS, Pronoun, pronoun_measurements
 from probes.language.preference_shares import SHIFT_METRICS, mean_of_pairs, preferences, share_of, shifts, undecided
-from probes.language.stereotype import LOG_ODDS_METRICS, RESTING, Stereotype, log_odds, placed_log_odds, preferred_pairs
+from probes.language.stereotype import (
+    LOG_ODDS_METRICS,
+    RESTING,
+    ComparesPairs,
+    Stereotype,
+    log_odds,
+    placed_log_odds,
+    preferred_pairs,
+)
 
 if TYPE_CHECKING:
     from auditor.data.audit_data import AuditData
@@ -31,7 +39,7 @@ if TYPE_CHECKING:
     from auditor.models.capabilities import Generates
 
 
-class WinoBias(PairsOfAFile, BaseProbe):
+class WinoBias(ComparesPairs, PairsOfAFile, BaseProbe):
     """The likelihood lead of WinoBias sentences with the stereotypical pronoun.
 
     Line i of the pro- and of the anti-stereotyped file differ in the pronoun, and either pronoun is the stereotypical
@@ -65,10 +73,14 @@ class WinoBias(PairsOfAFile, BaseProbe):
 
     def measure(self, model: AuditedModel, data: AuditData, rng: np.random.Generator) -> list[Measurement]:
         """The log-odds and both scores, each over all and per type; see the class."""
-        found = read_winobias(benchmark_path(self.benchmarks, "winobias"))
+        found = self.pairs()
         if self.asking.by_letter(model):
             return _winobias_by_letters(self.asking.writer(model), found, rng)
         return self.with_other_prefix(model, data, rng, preferred_pairs(self, model, found, "winobias"))
+
+    def pairs(self) -> Benchmark[SentencePair]:
+        """The pairs of the files."""
+        return read_winobias(benchmark_path(self.benchmarks, "winobias"))
 
 
 def _winobias_by_letters(

@@ -44,10 +44,13 @@ from probes.fairness.adverse_impact import AdverseImpact
 from probes.fairness.group_fairness import GroupFairness
 from probes.fairness.group_representation import Representation
 from probes.fairness.score_fairness import ScoreFairness
+from probes.language import stereotype
 from probes.performance.performance import Performance
 from probes.self_test import TOYS, logged, rows_alone, self_test
 from probes.table import PROBES
+from probes.toy_language_model import ToyLanguageModel
 from tests.quantifiers import all_of
+from tests.toys.benchmark_files import FILE_TOYS
 
 COUNTS = st.tuples(st.integers(0, 11), st.integers(0, 11)).map(sorted)
 WEAKER = {(Outcome.PASS, Outcome.INCONCLUSIVE), (Outcome.FAIL, Outcome.INCONCLUSIVE)}
@@ -315,11 +318,21 @@ def other_files(subject: Any) -> tuple[Any]:
     return (replace(subject, scores=np.random.default_rng(0).permutation(subject.scores)),)
 
 
+def other_leads(benchmark: Any, likelihoods: Any, *more: Any) -> tuple[Any, ...]:
+    """Leads of sentences that are nobody's."""
+    nobodys = np.random.default_rng(0).normal(size=likelihoods.shape)
+    return benchmark, nobodys, nobodys, *more[1:]
+
+
 class Broken(NamedTuple):
-    """The method by which a probe measures the model and its twins alike, and where it looks when it errs."""
+    """The method by which a probe measures the model and its twins alike, and where it looks when it errs.
+
+    ``owner``: the module of a function that does, None for a method of the probe's own.
+    """
 
     method: str = "measure"
     elsewhere: Any = elsewhere
+    owner: Any = None
 
 
 PLANTING = {
@@ -334,6 +347,7 @@ PLANTING = {
     "data_leakage": Broken("measure_copies", other_copies),
     "personal_data": Broken(elsewhere=without_texts),
     "detector_performance": Broken("_of_subject", other_files),
+    "stereotype": Broken("_measurements", other_leads, stereotype),
     "recorded_evaluation": Broken(elsewhere=other_scores),
 }
 
@@ -348,10 +362,11 @@ def asked(name: str) -> tuple[Any, AuditedModel, AuditData, Planting]:
     )
 
 
-def broken(name: str, probe: Any, fault: str) -> Any:
+def broken(name: str, probe: Any, fault: str, monkeypatch: pytest.MonkeyPatch) -> Any:
     """The probe that measures the model as ever, and then twins with a fault of its own."""
     planting = PLANTING[name]
-    honest, answers = getattr(probe, planting.method), list[Any]()
+    owner = planting.owner or probe
+    honest, answers = getattr(owner, planting.method), list[Any]()
 
     def measure(*given: Any) -> Any:
         if not answers:
@@ -363,7 +378,7 @@ def broken(name: str, probe: Any, fault: str) -> Any:
             "another column": lambda: honest(*planting.elsewhere(*given)),
         }[fault]()
 
-    setattr(probe, planting.method, measure)
+    monkeypatch.setattr(owner, planting.method, measure)
     return probe
 
 
@@ -374,7 +389,7 @@ def test_each_probe_with_plants_is_named_where_it_is_broken(
 ) -> None:
     monkeypatch.setattr(twin_costs, "SHARE", 1.0)
     probe, model, data, limits = asked(name)
-    probe = broken(name, probe, fault) if fault else probe
+    probe = broken(name, probe, fault, monkeypatch) if fault else probe
     # What is measured of the model itself is a clean model's.
     answer = ask(probe, model, data, generator_for(5, probe.name))
     [result] = with_planted([(probe, answer)], model, data, limits)
@@ -396,8 +411,24 @@ def test_what_is_planted_in_one_world_is_found_and_nothing_else_is(name: str, mo
     assert found.seen >= 0.9 * found.planted and found.alarmed <= 0.05 * found.clean
 
 
+# They share the planted controls of stereotypes, on the pairs of files that are not this project's.
+OF_FILES = ("crows_pairs", "winobias")
+
+
 def test_every_probe_that_plants_is_broken_here() -> None:
-    assert {name for name, kind in PROBES.items() if hasattr(kind, "measure_planted")} == set(PLANTING) == set(TOYS)
+    planting = {name for name, kind in PROBES.items() if hasattr(kind, "measure_planted")}
+    assert planting - set(OF_FILES) == set(PLANTING) == set(TOYS)
+
+
+@pytest.mark.parametrize("name", OF_FILES)
+def test_pairs_of_a_file_have_twins_without_rows(name: str, tmp_path: Path) -> None:
+    probe = make_probe(PROBES[name], dict(FILE_TOYS[name](tmp_path).options))
+    model = ToyLanguageModel(5)
+    answer = ask(probe, model, None, generator_for(5, name))
+    planting = Planting(tuple(load_criteria()), Family(), 5)
+    [result] = with_planted([(probe, answer)], model, None, planting, share=np.inf)
+    [twins] = [p.twins for p in result.planted]
+    assert twins.planted >= FEWEST_PLANTED and twins.seen >= twins.planted - 1 and twins.alarmed == 0 < twins.clean
 
 
 def test_a_number_without_a_twin_leaves_its_turns_to_the_others() -> None:

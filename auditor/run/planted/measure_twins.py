@@ -16,6 +16,7 @@ from auditor.judging.measurement import Measurement, Planted, ProbeResult, Twins
 from auditor.judging.planted import CLEAN_OF_EACH, FEWEST_CLEAN, FEWEST_PLANTED, PLANTED_OF_EACH
 from auditor.judging.planting import Plan, Planting, plans_of
 from auditor.run.planted.twin_costs import FEWEST, UNAFFORDABLE, affordable_twins, forecast_of
+from auditor.run.probe import looks_at_rows, no_data
 from auditor.statistics.groups import WorstOfPairs
 from auditor.statistics.rates import Proportion
 
@@ -54,12 +55,13 @@ def with_planted(
     affordable = affordable_twins(asked, wanted, *sizes, share)
     found = []
     for (probe, result), each, n in zip(asked, own, affordable, strict=True):
+        rows = no_data() if data is None and not looks_at_rows(probe) else data
         if isinstance(probe, type):
             pass
-        elif each and data is None:
+        elif each and rows is None:
             result = replace(result, planted=tuple(_numbers(each, NO_ROWS)))
-        elif each and data is not None:
-            result = replace(result, planted=tuple(_planted(probe, each, n, model, data, planting.seed)))
+        elif each and rows is not None:
+            result = replace(result, planted=tuple(_planted(probe, each, n, model, rows, planting.seed)))
         found.append(result)
     return found
 
