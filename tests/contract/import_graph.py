@@ -36,6 +36,7 @@ LAYERS = (
     "detection",
     "privacy",
     "training",
+    "run.probe",
     "run.planted",
     "run",
     "run.checks",
