@@ -137,7 +137,7 @@ def detecting(n: int, seed: int) -> tuple[AuditedModel, AuditData]:
 
 
 def language_model(n: int, seed: int) -> tuple[AuditedModel, AuditData]:
-    """A language model of characters, to which every text is about as likely as any other of its length, and no rows."""
+    """A language model of characters, to which texts of a length are about equally likely, and no rows."""
     from auditor.run.probe import no_data
     from probes.toy_language_model import ToyLanguageModel
 

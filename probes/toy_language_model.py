@@ -1,4 +1,4 @@
-"""A language model without weights, of which the truth is known: to it no text is likelier than another of its length."""
+"""A language model without weights, of which the truth is known: texts of a length are equally likely to it."""
 
 from __future__ import annotations
 

@@ -26,6 +26,7 @@ from auditor.report.first_page_parts import (
     group_name,
     limits_of,
     names_rows,
+    needed_in_all,
     private_training_of,
     reach,
     registration_of,
@@ -422,7 +423,7 @@ class _Writer:
             interval=self._interval(f, form),
             outcome=f.outcome,
             verdict=self.say.say(f"verdict.{f.outcome.value.lower()}"),
-            small=verdict_note(f, self.say),
+            small=verdict_note(self.report, f, self.say),
             anchor=self.anchors[id(f)],
             axis=self._axis(f, width if form in _SHARES else None),
             allowed=self._bound_text(f),
@@ -496,9 +497,8 @@ class _Writer:
         # A bound of what can only be shown would change nothing.
         for f in [f for f in unbounded if not (names_rows(f) and f.reason)][:1]:
             yield self._action("bound", criterion_of(f), name=self._name(f), **limits_of(report))
-        more = [f.n_required for f in judged if f.outcome is Outcome.INCONCLUSIVE and f.n_required]
-        if more and max(more) > (report.data.n_rows or 0):
-            yield self._action("rows", n=self.say.count(max(more)))
+        if more := needed_in_all(report, judged):
+            yield self._action("rows" if report.data.n_rows else "samples", n=self.say.count(more))
         if report.registration is None and judged:
             yield self._action("register", registration_of(report))
 

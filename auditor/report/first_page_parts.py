@@ -7,7 +7,7 @@ import math
 import re
 import shlex
 from collections import Counter
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import PurePath
@@ -142,7 +142,18 @@ def seen_plants(report: AuditReport, say: Catalogue) -> str:
     return " ".join(told)
 
 
-def verdict_note(f: Finding, say: Catalogue) -> str:
+def needed_in_all(report: AuditReport, judged: Iterable[Finding]) -> int:
+    """The number of rows, or of samples without rows, that settles every open question; 0 if more settle none."""
+    rows = report.data.n_rows
+    needed = [
+        f.n_required
+        for f in judged
+        if f.outcome is Outcome.INCONCLUSIVE and f.n_required is not None and f.n_required > (rows or f.n_samples or 0)
+    ]
+    return max(needed, default=0)
+
+
+def verdict_note(report: AuditReport, f: Finding, say: Catalogue) -> str:
     """What stands beside a verdict: the reservations of a PASS, or why it is open and what would settle it."""
     if f.outcome is Outcome.PASS and f.detail.startswith(f"{EARNED} {RESERVED}"):
         why = ": ".join(f.detail.removeprefix(f"{EARNED} {RESERVED}: ").partition(" (")[0].split(": ")[:2])
@@ -155,7 +166,8 @@ def verdict_note(f: Finding, say: Catalogue) -> str:
         return ""
     if f.n_samples is not None and f.n_required <= f.n_samples:
         return say.say("verdict.near")
-    return say.say("verdict.rows", n=say.count(f.n_required))
+    key = "verdict.rows" if report.data.n_rows else "verdict.samples"
+    return say.say(key, n=say.count(f.n_required))
 
 
 # Where a number was taken: at which share of those who are called members wrongly, and at which expected share of those

@@ -826,3 +826,22 @@ def test_the_page_says_what_the_model_decides_unless_somebody_stated_its_purpose
     assert said.subtitle[0] == "decides application: “approved” or “yes”"
     many = model.model_copy(update={"classes": tuple("abcdefgh")})
     assert none_of("decides" in part for part in first_page(report.model_copy(update={"model": many})).subtitle)
+
+
+def test_a_model_without_rows_is_told_how_many_samples_it_takes_and_not_rows() -> None:
+    found = report_of([group_fairness(*gap((50, 52)))])
+    report = found.model_copy(update={"data": found.data.model_copy(update={"n_rows": 200})})
+    alone = report.model_copy(update={"data": report.data.model_copy(update={"n_rows": None})})
+    needed = max(f.n_required or 0 for f in report.findings if f.outcome == "INCONCLUSIVE")
+    assert needed > 200
+    for about, what in ((report, "rows"), (alone, "samples")):
+        page = first_page(about)
+        [line] = [line for line in page.lines if line.outcome == "INCONCLUSIVE"]
+        assert line.small == f"needs {needed:,} {what} in all"
+        assert any(
+            action.sentence.startswith(f"Test with at least {needed:,} {what} in all") for action in page.actions
+        )
+    # Where the samples at hand are more than it takes, more of them settle nothing.
+    near = [f.model_copy(update={"n_samples": needed}) for f in alone.findings]
+    actions = first_page(alone.model_copy(update={"findings": tuple(near)})).actions
+    assert none_of("samples in all" in action.sentence for action in actions)
