@@ -48,7 +48,8 @@ from probes.language.preference_shares import (
     shifts,
     undecided,
 )
-from probes.language.stereotype import PREFERENCE_METRICS, RESTING, ComparesPairs, preferred_pairs
+from probes.language.stereotype import PREFERENCE_METRICS, RESTING, ComparesPairs, planted_leads, preferred_pairs
+from probes.twins import no_plant
 
 if TYPE_CHECKING:
     from auditor.data.audit_data import AuditData
@@ -212,6 +213,7 @@ class StereoSet(Compared, BaseProbe):
         "stereotype_choice_rate": "scores",
     }
     power = (2100, 0.60)
+    forecast = ComparesPairs.forecast
     untrusted_options = allow_untrusted("answer_by", "chat", reads=("benchmarks", "system"))
     metrics = define_metrics(
         """
@@ -250,7 +252,7 @@ class StereoSet(Compared, BaseProbe):
 
     def measure(self, model: AuditedModel, data: AuditData, rng: np.random.Generator) -> list[Measurement]:
         """Four scores for each part, and the stereotype score per bias type; see the class."""
-        found = exclude_items(read_stereoset(benchmark_path(self.benchmarks, "stereoset")), self.benchmark_filter)
+        found = self._examples()
         if self.asking.by_letter(model):
             writer = self.asking.writer(model)
             return [m for part in _PARTS for m in _part_by_letters(writer, found, part, rng)]
@@ -261,6 +263,28 @@ class StereoSet(Compared, BaseProbe):
             if any(example.part == method for example in found.examples)
         )
         return self.with_other_prefix(model, data, rng, list(measured))
+
+    def measure_planted(
+        self, model: AuditedModel, data: AuditData, measured: Measurement, value: float, rng: np.random.Generator
+    ) -> list[Measurement]:
+        """The measurements of a twin that prefers the stereotypes of one part as often as planted."""
+        if measured.group or measured.metric != "stereotype_score":
+            raise no_plant(measured)
+        return planted_examples(self._examples(), measured, value, rng)
+
+    def _examples(self) -> Benchmark[StereoSetExample]:
+        return exclude_items(read_stereoset(benchmark_path(self.benchmarks, "stereoset")), self.benchmark_filter)
+
+
+def planted_examples(
+    benchmark: Benchmark[StereoSetExample], measured: Measurement, value: float, rng: np.random.Generator
+) -> list[Measurement]:
+    """The measurements of a twin that prefers stereotypes as often as planted, and makes sense of all examples."""
+    examples, left_out = _of_part(benchmark, measured.method)
+    terms = numbered([_term(e) for e in [*examples, *left_out]])
+    leads = planted_leads(measured, value, terms, rng)
+    likelihoods = np.stack([leads, np.zeros(len(leads)), np.minimum(leads, 0.0) - 1.0], axis=1)
+    return _scores_of_part(benchmark, measured.method, likelihoods, likelihoods, "", None)
 
 
 def _part_by_letters(
@@ -293,15 +317,43 @@ def _likelihoods(model: ScoresTexts, examples: Sequence[StereoSetExample], part:
     return totals.reshape(-1, 3), np.asarray((totals / lengths).reshape(-1, 3), np.float64)
 
 
+def _of_part(
+    benchmark: Benchmark[StereoSetExample], part: str
+) -> tuple[list[StereoSetExample], list[StereoSetExample]]:
+    """The examples of a part, and those of it that a list leaves out."""
+    examples, left_out = ([e for e in of if e.part == part] for of in (benchmark.examples, benchmark.left_out))
+    return examples, left_out
+
+
 def _stereoset_part(
     model: ScoresTexts,
     benchmark: Benchmark[StereoSetExample],
     part: str,
     earlier: tuple[ScoresTexts, str] | None,
 ) -> list[Measurement]:
-    examples = [e for e in benchmark.examples if e.part == part]
-    left_out = [e for e in benchmark.left_out if e.part == part]
+    examples, left_out = _of_part(benchmark, part)
     totals, means = _likelihoods(model, [*examples, *left_out], part)
+    two = estimands("target terms", f"the mean over {len({_term(e) for e in examples}):,} terms")
+    detail = source_and_scoring(model, benchmark.source, caveat(benchmark), two)
+    before = None
+    if earlier is not None:
+        before = preferences(_likelihoods(earlier[0], examples, part)[1][:, [0, 1]]), earlier[1]
+    return _scores_of_part(benchmark, part, totals, means, detail, before)
+
+
+def _scores_of_part(
+    benchmark: Benchmark[StereoSetExample],
+    part: str,
+    totals: FloatArray,
+    means: FloatArray,
+    detail: str,
+    before: tuple[FloatArray, str] | None,
+) -> list[Measurement]:
+    """The scores by (n, 3) log-likelihoods of a part's examples, those left out last: of all tokens and per token.
+
+    ``before``: (n,) preferences of an earlier model, and its name.
+    """
+    examples, left_out = _of_part(benchmark, part)
     unfiltered = preferences(means[:, [0, 1]])
     totals, means = totals[: len(examples)], means[: len(examples)]
     stereotypical, by_total = preferences(means[:, [0, 1]]), preferences(totals[:, [0, 1]])
@@ -310,8 +362,6 @@ def _stereoset_part(
     terms = [_term(e) for e in examples]
     modelling, stereotype = over_terms(meaningful, terms), over_terms(stereotypical, terms)
     unnormalized = over_terms(by_total, terms)
-    two = estimands("target terms", f"the mean over {len(set(terms)):,} terms")
-    detail = source_and_scoring(model, benchmark.source, caveat(benchmark), two)
     if not isinstance(stereotype, Undefined):
         detail += (
             f" The stereotype is preferred in {stereotype.value:.3f} of examples per token, and in "
@@ -349,9 +399,8 @@ def _stereoset_part(
                 too_few=few or undecided(unfiltered == 0.5, "examples"),
             )
         )
-    if earlier is not None:
-        before = preferences(_likelihoods(earlier[0], examples, part)[1][:, [0, 1]])
-        measured += shifts(before, stereotypical, lambda x: over_terms(x, terms), measured[1], earlier[1])
+    if before is not None:
+        measured += shifts(before[0], stereotypical, lambda x: over_terms(x, terms), measured[1], before[1])
     for bias_type in sorted({e.bias_type for e in examples}):
         chosen = [i for i, e in enumerate(examples) if e.bias_type == bias_type]
         measured.append(

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import scipy
 
-from auditor.core.rows import FloatArray
+from auditor.core.rows import FloatArray, IntArray
 from auditor.data.benchmarks.benchmark import Benchmark, SentencePair
 from auditor.judging.figure_types import BESIDE, Figure, Series
 from auditor.judging.measurement import Answer, AuditQuestion, Measurement, define_metrics
@@ -23,6 +23,7 @@ from auditor.run.planted.twin_costs import Forecast
 from auditor.run.probe import BaseProbe, Need
 from auditor.statistics.clusters import ClusteredMean, ClusteredValue, too_few
 from auditor.statistics.estimate import Undefined
+from auditor.statistics.values import BoundedMean
 from probes.language.language_options import OTHER_PREFIX_METRICS, PairOptions, source_and_scoring
 from probes.language.preference_shares import (
     SHIFT_METRICS,
@@ -278,38 +279,43 @@ def _measurements(
     return ahead, scores
 
 
-def planted_pairs(
-    benchmark: Benchmark[SentencePair], measured: Measurement, value: float, rng: np.random.Generator
-) -> list[Measurement]:
-    """The measurements of a twin that prefers the more stereotypical sentence by as much, or as often, as planted.
+def planted_leads(measured: Measurement, value: float, clusters: IntArray, rng: np.random.Generator) -> FloatArray:
+    """(n,) by how much the stereotypical text of each item is likelier, for a number that has the value.
 
-    Leads vary from sentence to sentence as much as the interval of the model's own number says, and from pair to pair.
+    ``clusters``: (n,) numbered from 0, of the items. Leads vary from cluster to cluster as much as the interval of the
+    model's own number says, and from item to item by 1.
     """
-    everything = (*benchmark.examples, *benchmark.left_out)
-    n, sentences = len(everything), numbered([pair.clusters[:1] or (str(i),) for i, pair in enumerate(everything)])
-    n_sentences = int(sentences.max()) + 1
-    spread = _spread_of(measured, n_sentences, n)
+    n_clusters = int(clusters.max()) + 1
+    spread = _spread_of(measured, n_clusters, len(clusters))
     lead = value
     if measured.metric != "stereotype_log_odds":
         lead = float(scipy.special.ndtri(value)) * math.hypot(1.0, spread)
-    leads = lead + spread * rng.normal(size=n_sentences)[sentences] + rng.normal(size=n)
-    likelihoods = np.stack([leads, np.zeros(n)], axis=1)
+    return lead + spread * rng.normal(size=n_clusters)[clusters] + rng.normal(size=len(clusters))
+
+
+def planted_pairs(
+    benchmark: Benchmark[SentencePair], measured: Measurement, value: float, rng: np.random.Generator
+) -> list[Measurement]:
+    """The measurements of a twin that prefers the more stereotypical sentence by as much, or as often, as planted."""
+    everything = (*benchmark.examples, *benchmark.left_out)
+    sentences = numbered([pair.clusters[:1] or (str(i),) for i, pair in enumerate(everything)])
+    leads = planted_leads(measured, value, sentences, rng)
+    likelihoods = np.stack([leads, np.zeros(len(leads))], axis=1)
     ahead, scores = _measurements(benchmark, likelihoods, likelihoods, measured.method, "", "", False)
     return ahead + scores
 
 
-def _spread_of(measured: Measurement, n_sentences: int, n_pairs: int) -> float:
-    """The standard deviation between sentences, where pairs of one vary by 1, at which a mean is as uncertain as
-    measured."""
+def _spread_of(measured: Measurement, n_clusters: int, n: int) -> float:
+    """The standard deviation between clusters, whose items vary by 1, at which a mean is as uncertain as measured."""
     estimate = measured.estimate
     if isinstance(estimate, ClusteredValue):
-        variance, of_pairs = (estimate.mean.standard_error * (estimate.high - estimate.low)) ** 2, 1.0
-    elif isinstance(estimate, ClusteredMean):
+        variance, of_items = (estimate.mean.standard_error * (estimate.high - estimate.low)) ** 2, 1.0
+    elif isinstance(estimate, ClusteredMean | BoundedMean):
         # A share near a half rises by 0.4 with a lead of one standard deviation.
-        variance, of_pairs = (estimate.standard_error / 0.4) ** 2, 0.25 / 0.16
+        variance, of_items = (estimate.standard_error / 0.4) ** 2, 0.25 / 0.16
     else:
         return 0.0
-    return math.sqrt(max(n_sentences * (variance - of_pairs / n_pairs), 0.0))
+    return math.sqrt(max(n_clusters * (variance - of_items / n), 0.0))
 
 
 def of_the_mention(likelihoods: FloatArray, rest: FloatArray) -> str:

@@ -44,11 +44,12 @@ from probes.fairness.adverse_impact import AdverseImpact
 from probes.fairness.group_fairness import GroupFairness
 from probes.fairness.group_representation import Representation
 from probes.fairness.score_fairness import ScoreFairness
-from probes.language import stereotype
+from probes.language import crows_pairs_and_stereoset, stereotype
 from probes.performance.performance import Performance
 from probes.self_test import TOYS, logged, rows_alone, self_test
 from probes.table import PROBES
 from probes.toy_language_model import ToyLanguageModel
+from tests.data.test_benchmarks import stereoset_example
 from tests.quantifiers import all_of
 from tests.toys.benchmark_files import FILE_TOYS
 
@@ -324,6 +325,12 @@ def other_leads(benchmark: Any, likelihoods: Any, *more: Any) -> tuple[Any, ...]
     return benchmark, nobodys, nobodys, *more[1:]
 
 
+def other_triples(benchmark: Any, part: str, likelihoods: Any, *more: Any) -> tuple[Any, ...]:
+    """Likelihoods of texts that are nobody's."""
+    nobodys = np.random.default_rng(0).normal(size=likelihoods.shape)
+    return benchmark, part, nobodys, nobodys, *more[1:]
+
+
 class Broken(NamedTuple):
     """The method by which a probe measures the model and its twins alike, and where it looks when it errs.
 
@@ -362,9 +369,8 @@ def asked(name: str) -> tuple[Any, AuditedModel, AuditData, Planting]:
     )
 
 
-def broken(name: str, probe: Any, fault: str, monkeypatch: pytest.MonkeyPatch) -> Any:
+def broken(planting: Broken, probe: Any, fault: str, monkeypatch: pytest.MonkeyPatch) -> Any:
     """The probe that measures the model as ever, and then twins with a fault of its own."""
-    planting = PLANTING[name]
     owner = planting.owner or probe
     honest, answers = getattr(owner, planting.method), list[Any]()
 
@@ -389,7 +395,7 @@ def test_each_probe_with_plants_is_named_where_it_is_broken(
 ) -> None:
     monkeypatch.setattr(twin_costs, "SHARE", 1.0)
     probe, model, data, limits = asked(name)
-    probe = broken(name, probe, fault, monkeypatch) if fault else probe
+    probe = broken(PLANTING[name], probe, fault, monkeypatch) if fault else probe
     # What is measured of the model itself is a clean model's.
     answer = ask(probe, model, data, generator_for(5, probe.name))
     [result] = with_planted([(probe, answer)], model, data, limits)
@@ -411,8 +417,27 @@ def test_what_is_planted_in_one_world_is_found_and_nothing_else_is(name: str, mo
     assert found.seen >= 0.9 * found.planted and found.alarmed <= 0.05 * found.clean
 
 
-# They share the planted controls of stereotypes, on the pairs of files that are not this project's.
-OF_FILES = ("crows_pairs", "winobias")
+# They share the planted controls of stereotypes, on files that are not this project's.
+OF_FILES = ("crows_pairs", "winobias", "stereoset")
+
+
+OF_STEREOSET = Broken("_scores_of_part", other_triples, crows_pairs_and_stereoset)
+
+
+def triples(folder: Path) -> dict[str, Any]:
+    """Options that read 900 examples of StereoSet about 300 terms, all in sentences of their own."""
+    examples = [
+        stereoset_example(
+            id=f"x{i}", target=f"term{i % 300}",
+            sentences=[
+                {"sentence": f"Neighbour {i} is {word}.", "gold_label": label, "labels": []}
+                for word, label in (("kind", "stereotype"), ("rude", "anti-stereotype"), ("seven", "unrelated"))
+            ],
+        )
+        for i in range(900)
+    ]  # fmt: skip
+    (folder / "dev.json").write_text(json.dumps({"data": {"intrasentence": examples, "intersentence": []}}))
+    return {"benchmarks": {"stereoset": str(folder / "dev.json")}}
 
 
 def test_every_probe_that_plants_is_broken_here() -> None:
@@ -420,15 +445,30 @@ def test_every_probe_that_plants_is_broken_here() -> None:
     assert planting - set(OF_FILES) == set(PLANTING) == set(TOYS)
 
 
-@pytest.mark.parametrize("name", OF_FILES)
-def test_pairs_of_a_file_have_twins_without_rows(name: str, tmp_path: Path) -> None:
-    probe = make_probe(PROBES[name], dict(FILE_TOYS[name](tmp_path).options))
-    model = ToyLanguageModel(5)
+def of_a_file(name: str, folder: Path, fault: str, monkeypatch: pytest.MonkeyPatch) -> Twins:
+    """The twins of a probe that reads a file, of a model without a fault."""
+    options = triples(folder) if name == "stereoset" else FILE_TOYS[name](folder).options
+    probe, model = make_probe(PROBES[name], dict(options)), ToyLanguageModel(5)
+    if fault:
+        broken(OF_STEREOSET, probe, fault, monkeypatch)
     answer = ask(probe, model, None, generator_for(5, name))
     planting = Planting(tuple(load_criteria()), Family(), 5)
     [result] = with_planted([(probe, answer)], model, None, planting, share=np.inf)
     [twins] = [p.twins for p in result.planted]
+    return twins
+
+
+@pytest.mark.parametrize("name", OF_FILES)
+def test_pairs_of_a_file_have_twins_without_rows(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    twins = of_a_file(name, tmp_path, "", monkeypatch)
     assert twins.planted >= FEWEST_PLANTED and twins.seen >= twins.planted - 1 and twins.alarmed == 0 < twins.clean
+
+
+@pytest.mark.parametrize("fault", ["nothing", "the same", "another column"])
+def test_stereoset_is_named_where_it_is_broken(fault: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    twins = of_a_file("stereoset", tmp_path, fault, monkeypatch)
+    named = why_unseen(twins, twins) or why_alarmed(twins, twins)
+    assert named != ""
 
 
 def test_a_number_without_a_twin_leaves_its_turns_to_the_others() -> None:
