@@ -48,21 +48,23 @@ def _print_calls(config: Configured, price_in: float | None, price_out: float | 
     from probes import PROBES
 
     options = config.options
-    if not is_endpoint(options.model) or options.model_name is None:
+    served, judged = is_endpoint(options.model) and options.model_name is not None, is_endpoint(options.judge)
+    if not served and (options.model is not None or not judged):
         raise UsageError("--dry-run plans the calls of a server: give its URL and --model-name NAME.")
     if (price_in is None) != (price_out is None):
         raise UsageError("A price is of both: give --price-in and --price-out, each of a million tokens.")
-    endpoint = planned_endpoint(str(options.model), options.model_name, options.thinking_tokens)
-    judge = (
-        planned_endpoint(str(options.judge), "judge", options.thinking_tokens) if is_endpoint(options.judge) else None
-    )
+    thinking = options.thinking_tokens
+    endpoint = planned_endpoint(str(options.model), str(options.model_name), thinking) if served else None
+    judge = planned_endpoint(str(options.judge), str(options.judge_name), thinking) if judged else None
     servers = Servers(model=endpoint, judge=judge)
     with rows_at_hand(config) as (asked, _):
         scan_job(asked, job_of(asked, PROBES, servers), PROBES, time.perf_counter(), servers=servers)
-    _print_server(endpoint, options.max_calls, price_in, price_out)
+    if endpoint is not None:
+        _print_server(endpoint, options.max_calls, price_in, price_out)
     if judge is not None:
-        typer.echo("The judge, at prices of its own:")
-        _print_server(judge, options.max_calls, None, None)
+        own = (price_in, price_out) if endpoint is None else (None, None)
+        typer.echo("The judge:" if endpoint is None else "The judge, at prices of its own:")
+        _print_server(judge, options.max_calls, *own)
     typer.echo("Nothing was sent. Planned for a chat; a token is taken to be four bytes, and further tries cost more.")
 
 

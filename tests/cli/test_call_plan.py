@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from typer.testing import CliRunner
 
 from cli.commands import app
 from tests.models.endpoint.stub import NAME, Stub, served
+from tests.probes.language.test_text_judge import Judging
 
 SCAN = ("--model-name", NAME, "--probes", "refusal_parity", "--seed", "3", "--set", "refusal_parity.n_requests=2")
 
@@ -35,6 +37,28 @@ def test_a_plan_makes_no_call_and_names_what_the_scan_then_makes(tmp_path: Path)
     assert all_sent >= sent > 0 and all_written >= written >= calls
     price = re.search(r"price at most about ([\d.e+-]+)", plan.output)
     assert price is not None and float(price[1]) == pytest.approx((all_sent * 2 + all_written * 4) / 1e6, rel=1e-3)
+
+
+def test_a_judge_beside_a_server_is_planned_by_as_many_calls_as_it_then_gets(tmp_path: Path) -> None:
+    stub, judge = Stub(3), Judging(4)
+    with served(stub) as url, served(judge) as at:
+        scan = ["scan", url, *SCAN, "--judge", at, "--judge-name", NAME]
+        plan = CliRunner().invoke(app, [*scan, "--dry-run"])
+        assert plan.exit_code == 0 and not stub.calls and not judge.judged, plan.output
+        done = CliRunner().invoke(app, [*scan, "--out", str(tmp_path)])
+    of_judge = plan.output.partition("The judge, at prices of its own:")[2]
+    assert planned(of_judge, "refusal_parity")[0] == judge.judged > 0
+    notes = " ".join(json.loads((tmp_path / "report.json").read_text())["model"]["notes"])
+    assert f"The judge is 'toy' at {at}" in notes and f"{judge.judged} of refusal_parity" in notes, done.output
+
+
+def test_a_judge_of_texts_that_are_recorded_is_planned_too(tmp_path: Path) -> None:
+    (tmp_path / "texts.csv").write_text("text,about\n" + "".join(f"Text {i}.,{'ab'[i % 2]}\n" for i in range(10)))
+    words = ["--predictions", str(tmp_path / "texts.csv"), "--generated", "text", "--sensitive", "about", "--judge"]
+    words += ["http://127.0.0.1:1/v1", "--judge-name", "m", "--probes", "generated_text", "--price-in", "1"]
+    plan = CliRunner().invoke(app, ["scan", *words, "--price-out", "1"])
+    assert plan.exit_code == 0 and planned(plan.output, "generated_text")[0] == 10, plan.output
+    assert "price at most about" in plan.output
 
 
 @pytest.mark.parametrize(

@@ -35,16 +35,25 @@ class Planned:
 
 @dataclass
 class PlannedEndpoint(OpenEndpoint):
-    """A chat server without likelihoods of texts that is asked nothing: each request is counted and answered by "A"."""
+    """A chat server without likelihoods of texts that is asked nothing: each request is counted, and answered by the
+    letter A with a reason of its own, as long as it may be: a judge is asked once about each different text."""
 
     planned: dict[str, Planned] = field(default_factory=dict)
+    answered: int = 0
 
     def outcomes(self, probe: str, requests: Sequence[Request]) -> list[Outcome]:
         """An answer to each request."""
         counted = self.planned.setdefault(probe, Planned())
         for request in requests:
             counted.add(request, self.client.thinking_tokens)
-        return [Outcome(answer=Answer(self.client.model, (Choice("A", "stop"),) * each.n)) for each in requests]
+        return [Outcome(answer=Answer(self.client.model, self._choices(each))) for each in requests]
+
+    def _choices(self, request: Request) -> tuple[Choice, ...]:
+        first, self.answered = self.answered, self.answered + request.n
+        return tuple(
+            Choice(f"A, since {i:07}".ljust(_BYTES_OF_A_TOKEN * request.max_tokens, "."), "stop")
+            for i in range(first, self.answered)
+        )
 
     def notes(self) -> tuple[str, ...]:
         """Nothing: no record is kept of a plan."""
