@@ -13,6 +13,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+import torch
+from transformers import AutoTokenizer
 from typer.testing import CliRunner
 
 from auditor.core.errors import ModelError, UsageError
@@ -37,6 +39,8 @@ from tests.models.endpoint.reference import shown
 from tests.models.endpoint.stub import NAME, Stub, served
 from tests.probes.language.talkers import criterion, goodness, probe_of, talker
 from tests.quantifiers import all_of, none_of
+from tests.toys.byte_llama import save_byte_llama
+from tests.toys.folders import save_bert
 
 # What a judge says of a text, by a number of the text in [0, 1).
 Says = Callable[[str, float], str]
@@ -248,13 +252,15 @@ class Judging(Stub):
         return 200, {"model": NAME, "choices": [{"index": 0, "finish_reason": "stop", "message": message}]}
 
 
-def scanned(folder: Path, url: str, *more: str) -> tuple[int, dict[str, Any], str]:
+def scanned(
+    folder: Path, judge: str, *more: str, name: tuple[str, ...] = ("--judge-name", NAME)
+) -> tuple[int, dict[str, Any], str]:
     """The exit code, the record and what is printed of a scan of 40 texts about two groups by a judge."""
     _, rows = written({"man": 0.3, "woman": 0.3}, 20)
     frame = pd.DataFrame({"text": rows.recorded.texts, "about": rows.sensitive_features["about"]})  # type: ignore
     frame.to_csv(folder / "texts.csv", index=False)
     flags = ["--predictions", str(folder / "texts.csv"), "--generated", "text", "--sensitive", "about", "--probes"]
-    flags += ["generated_text", "--judge", url, "--judge-name", NAME, "--out", str(folder / "out"), "--format", "json"]
+    flags += ["generated_text", "--judge", judge, *name, "--out", str(folder / "out"), "--format", "json"]
     done = CliRunner().invoke(app, ["scan", *flags, *more])
     path = folder / "out" / "report.json"
     return done.exit_code, json.loads(path.read_bytes()) if path.exists() else {}, done.output
@@ -289,6 +295,30 @@ def test_a_scan_asks_a_judge_counts_and_keeps_its_calls_and_its_bundle_verifies(
     forged = repacked(bundle, tmp_path / "forged.zip", results__json=json.dumps(results).encode())
     verified = CliRunner().invoke(app, ["evidence", "verify", str(forged)])
     assert verified.exit_code == 1 and "WRONG" in verified.output, verified.output
+
+
+@pytest.mark.slow
+def test_a_classifier_in_a_folder_labels_the_texts_as_transformers_does(tmp_path: Path) -> None:
+    network = save_bert(tmp_path / "judge", labels=("kind", "rude"))
+    code, record, output = scanned(tmp_path, str(tmp_path / "judge"), name=())
+    tokenizer = AutoTokenizer.from_pretrained(tmp_path / "judge")
+    texts = pd.read_csv(tmp_path / "texts.csv")["text"].tolist()
+    with torch.no_grad():
+        logits = network(**tokenizer(texts, padding=True, truncation=True, max_length=16, return_tensors="pt")).logits
+    rate = next(f for f in record["findings"] if f["metric"] == "flagged_rate" and not f["group"])
+    assert rate["value"] == float((logits.softmax(1)[:, 1] >= 0.5).double().mean()), output
+    assert code == 3 and rate["outcome"] == "NOT_JUDGED" and "judge, sha256" in rate["detail"]
+
+
+@pytest.mark.slow
+def test_a_language_model_in_a_folder_that_answers_neither_yes_nor_no_passes_nothing(tmp_path: Path) -> None:
+    judge = save_byte_llama(tmp_path / "judge")
+    labels = labelled(tmp_path / "c.csv", 10)
+    code, record, output = scanned(tmp_path, str(judge), "--calibration", labels, name=())
+    found = {f["metric"]: f for f in record["findings"] if not f["group"]}
+    assert code == 3 and found["corrected_rate_gap"]["outcome"] == "INCONCLUSIVE", output
+    assert found["corrected_rate_gap"]["interval"] == [0.0, 1.0]
+    assert "80 of 80 replies say neither" in found["corrected_rate"]["detail"]
 
 
 def test_a_dead_judge_leaves_its_probe_not_run_and_says_so(tmp_path: Path) -> None:
