@@ -353,8 +353,9 @@ def _print_worth(report: AuditReport) -> None:
     """The performance, and what was left out of the counts."""
     from auditor.report.record.number_text import visible
     from auditor.report.record.summary_lines import groups_left_out, hidden_gradients, worth_of
+    from auditor.report.record.translations import ENGLISH, Catalogue
 
-    worth = worth_of(report)
+    worth = worth_of(report, report.catalogue(Catalogue.for_language(ENGLISH)))
     if worth is not None:
         typer.echo(paragraph(f"{coloured('performance', worth.outcome.value)}  {visible(worth.sentence)}", 0))
     for hidden in hidden_gradients(report):

@@ -23,6 +23,8 @@ Direction = Literal["at_most", "at_least", "within"]
 NO_BUDGET = "none"
 # The largest error rate of one budget, and the least, below which nothing could be shown and all would be left open.
 MOST_RATE, LEAST_RATE = 0.2, 1e-4
+# Who set a bound, or when, where nobody says.
+NOT_STATED = "not stated"
 _BUDGET = r"[\w .-]{0,60}"
 
 
@@ -139,7 +141,7 @@ def parse_criterion(
     for key in entry:
         if key not in _KEYS:
             raise ConfigError(f"{where}: unknown key {key!r}{did_you_mean(key, _KEYS)}.")
-    values: dict[str, object] = {"source": where, "set_by": "not stated", "set_at": "not stated"}
+    values: dict[str, object] = {"source": where, "set_by": NOT_STATED, "set_at": NOT_STATED}
     values |= dict(defaults or {}) | dict(entry)
     metric = values.get("metric")
     if not isinstance(metric, str) or not metric:

@@ -35,6 +35,8 @@ from auditor.report.first_page_parts import (
     seen_plants,
     unbounded_findings,
     verdict_note,
+    what_is_sure,
+    who_set,
     withstood,
     worst_subgroup,
 )
@@ -245,8 +247,7 @@ class _Writer:
         elif not others:
             parts.append(say.say("page.convention"))
         else:
-            who = "; ".join(dict.fromkeys(f"“{number_text.shortened(c.set_by, LONGEST_NAME)}”" for c in others))
-            parts.append(say.say("page.bounds", who=who))
+            parts.append(say.say("page.bounds", who="; ".join(dict.fromkeys(who_set(c, say) for c in others))))
         return tuple(part for part in parts if part)
 
     def headline(self, plain: str) -> str:
@@ -359,8 +360,7 @@ class _Writer:
             where=self._location_text(f),
             bound=self._bound_text(f),
         )
-        sure = "beyond" if f.outcome is Outcome.FAIL else "weak" if f.is_weakly_tested else "open"
-        return f"{said} {self.say.say(f'effect.{sure}')}"
+        return f"{said} {what_is_sure(f, self.say)}"
 
     def _of_groups(self, f: Finding, rate: str) -> list[Finding]:
         """A rate of each group of a finding."""

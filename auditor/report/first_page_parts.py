@@ -13,6 +13,7 @@ from itertools import pairwise
 from pathlib import PurePath
 
 from auditor.core.files import Number
+from auditor.judging.criterion import NOT_STATED, CriterionRecord
 from auditor.judging.figure_types import EARNED, RESERVED
 from auditor.judging.measurement import Outcome
 from auditor.judging.planted import together
@@ -28,6 +29,7 @@ from auditor.statistics.attack_estimates import StrongestAttack
 from auditor.statistics.rates import Proportion
 
 LONGEST_NAME, LONGEST_REASON, MOST_NAMED = 60, 90, 4
+_LONGEST_SENTENCE = 300
 
 
 @dataclass(frozen=True)
@@ -168,6 +170,15 @@ def verdict_note(report: AuditReport, f: Finding, say: Catalogue) -> str:
         return say.say("verdict.near")
     key = "verdict.rows" if report.data.n_rows else "verdict.samples"
     return say.say(key, n=say.count(f.n_required))
+
+
+def what_is_sure(f: Finding, say: Catalogue) -> str:
+    """Whether a number is shown to lie beyond its limit, or why that is open, where the interval is not why."""
+    if f.outcome is Outcome.FAIL or f.is_weakly_tested:
+        return say.say("effect.beyond" if f.outcome is Outcome.FAIL else "effect.weak")
+    first = re.split(r"(?<=\.) ", f.reason, maxsplit=1)[0]
+    by_interval = f.outcome is not Outcome.INCONCLUSIVE or first.startswith("The interval [") or not first
+    return say.say("effect.open") if by_interval else number_text.shortened(first, _LONGEST_SENTENCE)
 
 
 # Where a number was taken: at which share of those who are called members wrongly, and at which expected share of those
@@ -411,6 +422,13 @@ def _beside(report: AuditReport, name: str) -> str:
     """The name of a new model's file, another one where the model that was read has it."""
     path = PurePath(name)
     return f"{path.stem}-2{path.suffix}" if PurePath(report.model.path or "").name == name else name
+
+
+def who_set(criterion: CriterionRecord, say: Catalogue) -> str:
+    """By whom a limit was set, or in which file, where nobody is named."""
+    if criterion.set_by == NOT_STATED:
+        return say.say("page.nobody", source=number_text.shortened(criterion.source, LONGEST_NAME))
+    return f"“{number_text.shortened(criterion.set_by, LONGEST_NAME)}”"
 
 
 def registration_of(report: AuditReport) -> str:

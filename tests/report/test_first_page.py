@@ -36,6 +36,7 @@ from probes import PROBES
 from probes.privacy.membership.membership_inference import MembershipInference
 from tests.quantifiers import all_of, none_of
 from tests.report.samples import HOSTILE, fairness, obeyed, privacy, refused_report, report_of, sample_report
+from tests.toys.models import criterion
 
 
 def gap(
@@ -845,3 +846,18 @@ def test_a_model_without_rows_is_told_how_many_samples_it_takes_and_not_rows() -
     near = [f.model_copy(update={"n_samples": needed}) for f in alone.findings]
     actions = first_page(alone.model_copy(update={"findings": tuple(near)})).actions
     assert none_of("samples in all" in action.sentence for action in actions)
+
+
+def test_a_number_that_is_open_for_another_reason_than_its_interval_says_that_reason() -> None:
+    whole = Proportion(successes=90, n=100)
+    limit = [criterion("accuracy", "at_least", 0.5)]
+
+    def told(too_few: str) -> str:
+        found = Measurement(metric="accuracy", method="log", estimate=whole, n_samples=100, too_few=too_few)
+        result = dataclasses.replace(blank_result(PROBES["recorded_evaluation"]), measurements=(found,))
+        report = report_of([result], held_to=limit)
+        return first_page(report, Catalogue.for_language(ENGLISH)).effect
+
+    assert "The log does not prove its numbers." in told("The log does not prove its numbers. More of it.")
+    assert "More of it" not in told("The log does not prove its numbers. More of it.")
+    assert "Whether it is outside" not in told("The log does not prove its numbers.")

@@ -13,8 +13,9 @@ from typer.testing import CliRunner
 from auditor.report.first_page import first_page
 from auditor.report.record.audit_report import AuditReport
 from auditor.report.record.report_formats import render
-from auditor.report.record.translations import SHIPPED, Catalogue, shipped
+from auditor.report.record.translations import ENGLISH, SHIPPED, Catalogue, shipped
 from cli.commands import app
+from probes import PROBES
 from tests.quantifiers import all_of, none_of
 
 # What is for models is counted in one word, and that there is none yet is said.
@@ -113,6 +114,18 @@ def _figure(frame: pd.DataFrame):  # type: ignore[no-untyped-def]
 def test_what_is_said_instead_is_said_of_no_model(language: str) -> None:
     own = {key: phrase for key, phrase in shipped(language).items() if key.startswith("rows_alone.")}
     assert none_of(_OF_A_MODEL.search(phrase) for phrase in own.values())
-    rows = replace(Catalogue.for_language(language), rows_alone=True)
+    rows = replace(Catalogue.for_language(language), instead="rows_alone")
     assert rows.say("page.kind") != Catalogue.for_language(language).say("page.kind")
     assert not rows.missing
+
+
+@pytest.mark.parametrize("section", ["rows_alone", "of_log", "without_rows"])
+def test_whatever_is_said_instead_stands_for_a_phrase_that_there_is(section: str) -> None:
+    every = shipped(ENGLISH)
+    meant = {key.replace(".", "_") for key in every if not key.startswith(f"{section}.")}
+    own = {key.partition(".")[2] for key in every if key.startswith(f"{section}.")}
+    asked = {
+        f"next_{question.id}{by}" for probe in PROBES.values() for question in probe.questions for by in ("", "_by")
+    }
+    only_there = {key for key in own if key.startswith("page_")} if section == "rows_alone" else set()
+    assert own and own - meant - asked <= only_there

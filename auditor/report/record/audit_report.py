@@ -36,7 +36,7 @@ from auditor.judging.input_files import Roles
 from auditor.judging.judgement import Judgement, Waivers, is_waived
 from auditor.judging.measurement import AuditQuestion, Copies, Definition, Outcome, Pillar, Twins
 from auditor.judging.training_looks import TrainingRecord
-from auditor.models.format_names import NO_MODEL
+from auditor.models.format_names import EVALUATION_LOG, NO_MODEL
 from auditor.report.record.configuration import About, ConfigurationFile, ConfigurationRecord
 from auditor.report.record.control_record import ControlRecord, PolicyRecord
 from auditor.report.record.earlier_audits import DecisionRecord, LooksRecord, RegistrationRecord
@@ -393,9 +393,14 @@ class AuditReport(Closed):
         return "rows in memory" if path is None else re.split(r"[/\\]", path.rstrip("/\\"))[-1]
 
     def catalogue(self, say: Catalogue | None = None) -> Catalogue:
-        """The words in which it is told: ``say``, by default those of audit.toml; of rows alone as of no model."""
+        """The words in which it is told: ``say``, by default those of audit.toml; with what is said instead of rows
+        without a model, of the log of an evaluation, and of a model that was asked without rows."""
         words = say or (self.about or About()).catalogue
-        return dataclasses.replace(words, rows_alone=True) if self.rows_alone else words
+        if self.rows_alone:
+            return dataclasses.replace(words, instead="rows_alone")
+        if self.model.format.startswith(EVALUATION_LOG):
+            return dataclasses.replace(words, instead="of_log")
+        return words if self.data.n_rows or self.refusal else dataclasses.replace(words, instead="without_rows")
 
     @property
     def failures(self) -> tuple[Finding, ...]:

@@ -43,13 +43,13 @@ _MARKS = {
 class Catalogue:
     """Phrases by ``section.name``; missing ones are replaced by English and counted in ``missing``.
 
-    ``rows_alone``: whether it tells of rows without a model; what is then said otherwise is in a section of that name.
+    ``instead``: the section of what is said otherwise of what was audited, "" where nothing is.
     """
 
     language: str = ENGLISH
     own: Mapping[str, str] = field(default_factory=dict)
     missing: set[str] = field(default_factory=set, compare=False)
-    rows_alone: bool = False
+    instead: str = ""
 
     @classmethod
     def for_language(cls, language: str, custom_words: Mapping[str, str] | None = None) -> Catalogue:
@@ -86,9 +86,8 @@ class Catalogue:
 
     def open(self, key: str) -> str:
         """A phrase with unfilled placeholders."""
-        instead = f"rows_alone.{key.replace('.', '_')}"
-        if self.rows_alone and instead in shipped(ENGLISH):
-            key = instead
+        other = f"{self.instead}.{key.replace('.', '_')}"
+        key = other if other in shipped(ENGLISH) else key
         if key not in self.own:
             self.missing.add(key)
         return self.own.get(key, shipped(ENGLISH)[key])
