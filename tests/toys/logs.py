@@ -170,14 +170,16 @@ def lm_eval_folder(folder: Path, scores: Mapping[str, Sequence[float]], **change
 
 
 def helm_folder(folder: Path, scores: Sequence[float], **change: Any) -> Path:
-    """A run of HELM; ``change``: ``mean`` of its stats, ``model`` of its name, ``instances``."""
+    """A run of HELM; ``change``: ``mean`` of its stats, ``model`` of its name, ``instances``, ``score`` that it has,
+    ``annotators``, the classes of those who graded."""
     folder.mkdir()
-    name = {"name": "exact_match", "split": "test"}
+    name = {"name": change.get("score", "exact_match"), "split": "test"}
     write_json(
         folder / "run_spec.json",
         {
             "name": f"mmlu:subject=all,model={change.get('model', MODEL).replace('/', '_')}",
             "adapter_spec": {"model": MODEL, "num_train_trials": 1},
+            "annotators": [{"class_name": f"maker.{each}", "args": {}} for each in change.get("annotators", ())],
         },
     )
     rows = [

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -210,6 +211,8 @@ def _lm_eval_part(file: _File, into: LoggedSamples, task: str) -> None:
         filtered = row.get("filter", "none")
         suffix = "" if filtered in ("none", None) else f",{filtered}"
         scores = {f"{k}{suffix}": row.get(k) for k in keys if isinstance(row.get(k), bool | int | float)}
+        if isinstance(named, list) and not scores:
+            into.of_all_samples.update(f"{name}{suffix}" for name in named[:_MOST_REPEATED])
         # Of another filter, or of a task that has no such score.
         is_other = bool(suffix) or (isinstance(named, list) and str(into.score).partition(",")[0] not in named)
         if into.score is not None and into.score not in scores and is_other:
@@ -271,6 +274,12 @@ def _lm_eval_folder(folder: Path, into: LoggedSamples) -> None:
     _lm_eval_results(_map(results[0]), into, list(into.part_names))
 
 
+# Scores of HELM that compare texts, or count; whatever else is there is read from what an annotator wrote.
+_WITHOUT_ANNOTATOR = re.compile(
+    r"match|^(?:f1|rouge|bleu|num|finish_reason|logprob|perplexity|bits_per|training|infer)"
+)
+
+
 def _helm_folder(folder: Path, into: LoggedSamples) -> None:
     spec = _map(_open_file(folder / "run_spec.json").document)
     adapter = _map(spec.get("adapter_spec"))
@@ -285,6 +294,9 @@ def _helm_folder(folder: Path, into: LoggedSamples) -> None:
         texts = {str(each["id"]): _map(each.get("input")).get("text") for each in own}
         into.expected = set(texts)
     _helm_instances(_open_file(folder / "per_instance_stats.json"), into, texts)
+    annotators = [str(each.get("class_name")).rpartition(".")[2] for each in _rows(spec.get("annotators"))]
+    if annotators and not _WITHOUT_ANNOTATOR.search(into.score or next(iter(into.score_names), "")):
+        into.judge = ", ".join(annotators)
     if not (folder / "stats.json").exists():
         return
     for stat in _rows(_open_file(folder / "stats.json").document):
@@ -493,6 +505,13 @@ def read_log(
         raise
     except AuditorError as error:
         raise DataError(str(error), code=error.code) from None
+    if into.of_all_samples and not into.score_names:
+        names = ", ".join(sorted(into.of_all_samples))
+        raise DataError(
+            f"No sample of {printable(where.name)!r} has a score of its own: {names} is computed of all samples "
+            "together. Evaluate with a metric of each sample, such as exact_match.",
+            code="AUD-DATA-EMPTY",
+        )
     into.check(printable(where.name))
     if not into.ids and not into.claims:
         raise DataError(f"{printable(where.name)!r} holds no sample and reports nothing.", code="AUD-DATA-EMPTY")

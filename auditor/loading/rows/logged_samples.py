@@ -44,7 +44,8 @@ class LoggedSamples:
     NaN where there is none; ``states``: (n,) SCORED, ERRORED or UNSCORED; ``parts``: (n,) places in ``part_names``.
     ``expected``: the ids that the log says it has. ``epochs_set``: repeats of each sample, as the log says.
     ``contradictions``: found while reading, each by its kind and a sentence. ``judge``: the model that gave the score.
-    ``keys``: what samples may have in common, None where nobody asks. ``repeats``: by part, how many answers an entry
+    ``of_all_samples``: the scores that are made of all samples, and that no sample has. ``keys``: what samples may have
+    in common, None where nobody asks. ``repeats``: by part, how many answers an entry
     holds that is all repeats of its sample.
     """
 
@@ -66,6 +67,7 @@ class LoggedSamples:
     epochs_set: int | None = None
     contradictions: list[tuple[str, str]] = field(default_factory=list)
     judge: str = ""
+    of_all_samples: set[str] = field(default_factory=set)
     keys: SampleKeys | None = None
     repeats: dict[str, set[int]] = field(default_factory=dict)
     _uids: set[str] = field(default_factory=set)

@@ -273,3 +273,23 @@ def test_a_number_that_two_classes_of_metrics_write_is_no_copy(tmp_path: Path) -
     assert loaded(folder, "exact_match")[0].log.contradictions == (
         ("repeated_epochs", "id0 has 3 values of exact_match"),
     )
+
+
+@pytest.mark.parametrize(("score", "judge"), [("harm_bench_score", "HarmBenchAnnotator"), ("exact_match", "")])
+def test_a_score_of_helm_that_an_annotator_gave_is_a_judge_s(score: str, judge: str, tmp_path: Path) -> None:
+    """As its runs of HarmBench record it: an annotator beside scores by its name, and texts that are compared too."""
+    folder = logs.helm_folder(tmp_path / "a", RIGHT, score=score, annotators=["HarmBenchAnnotator"])
+    assert loaded(folder, score)[0].log.judge == judge
+    assert loaded(logs.helm_folder(tmp_path / "b", RIGHT, score=score), score)[0].log.judge == ""
+
+
+@pytest.mark.parametrize("score", [None, "f1,flexible-extract"])
+def test_a_score_that_is_made_of_all_samples_together_is_no_sample_s(score: str | None, tmp_path: Path) -> None:
+    """As lm-eval 0.4.10 records an F1 over spans: beside each sample stand the two texts that it is made of."""
+    folder = logs.lm_eval_folder(tmp_path / "a", {"ner": RIGHT})
+    (path,) = folder.glob("samples_*.jsonl")
+    rows = [json.loads(line) for line in path.read_text().splitlines()]
+    own = {"filter": "flexible-extract", "metrics": ["f1"], "f1": ["PER: A", [""]]}
+    logs.write_lines(path, [{k: v for k, v in row.items() if k != "acc"} | own for row in rows])
+    with pytest.raises(DataError, match="f1,flexible-extract is computed of all samples together"):
+        loaded(folder, *filter(None, [score]))
