@@ -19,14 +19,15 @@ from auditor.report.first_page_parts import (
     WRONGLY_NAMED,
     Axis,
     axis_of,
-    criterion_of,
     decisions_of,
     excess,
     favourable_of,
     group_name,
+    interval_text,
     limits_of,
     names_rows,
     needed_in_all,
+    next_of_unbounded,
     private_training_of,
     reach,
     registration_of,
@@ -467,7 +468,7 @@ class _Writer:
             name=self._name(f),
             found=self._finding_text(f),
             value=self.say.figure(f.value, form),
-            interval=self.say.interval(f.interval, form),
+            interval=interval_text(f, form, self.say),
             where=where,
             worst=worst or self.say.say("form.undefined"),
             favourable=self._favourable(),
@@ -496,7 +497,7 @@ class _Writer:
         yield from reversed(remedies) if private else remedies
         # A bound of what can only be shown would change nothing.
         for f in [f for f in unbounded if not (names_rows(f) and f.reason)][:1]:
-            yield self._action("bound", criterion_of(f), name=self._name(f), **limits_of(report))
+            yield self._action(*next_of_unbounded(report, f, self.say), name=self._name(f), **limits_of(report))
         if more := needed_in_all(report, judged):
             yield self._action("rows" if report.data.n_rows else "samples", n=self.say.count(more))
         if report.registration is None and judged:
@@ -547,11 +548,8 @@ class _Writer:
         )
 
     def _interval(self, f: Finding, form: Form) -> str:
-        if worst := self._worst_subgroup(f):
-            return self.say.say("page.worst", who=worst)
-        if f.estimate is not None and f.estimate.kind == "exact":
-            return self.say.say("form.exact")
-        return self.say.interval(f.interval, form) if f.value is not None else ""
+        worst = self._worst_subgroup(f)
+        return self.say.say("page.worst", who=worst) if worst else interval_text(f, form, self.say)
 
     def _bound_text(self, f: Finding) -> str:
         if f.criterion is None:

@@ -15,7 +15,7 @@ from pathlib import PurePath
 from auditor.core.files import Number
 from auditor.judging.criterion import NOT_STATED, CriterionRecord
 from auditor.judging.figure_types import EARNED, RESERVED
-from auditor.judging.measurement import Outcome
+from auditor.judging.measurement import Form, Outcome
 from auditor.judging.planted import together
 from auditor.judging.profiles import DEFAULT_PROFILE
 from auditor.models.format_names import ENDINGS, EVALUATION_LOG, NO_MODEL
@@ -473,10 +473,23 @@ def _command(words: Sequence[str], *flags: tuple[str, str | None]) -> str:
     return shlex.join([*words, *more])
 
 
-def criterion_of(f: Finding) -> str:
-    """The line of a policy file that would set a bound, which is left to whoever answers for it."""
+def interval_text(f: Finding, form: Form, say: Catalogue) -> str:
+    """The interval of a number, "exact" of one that is counted, and "" without a number."""
+    if f.estimate is not None and f.estimate.kind == "exact":
+        return say.say("form.exact")
+    return say.interval(f.interval, form) if f.value is not None else ""
+
+
+def next_of_unbounded(report: AuditReport, f: Finding, say: Catalogue) -> tuple[str, str]:
+    """The phrase of what to do about a number without a limit, and the line of a policy file that would set one, which
+    is left to whoever answers for it; what no limit makes right, as a log that contradicts itself, is mended."""
+    question = question_of(report, f.probe, f.metric)
+    mended = "" if question is None else f"mend_{question.id}"
+    if form_of(report, f.probe, f.metric) == "count" and say.has(f"next.{mended}"):
+        return mended, ""
     direction = "at_least" if f.ideal is not None and f.value is not None and f.value < f.ideal else "at_most"
-    return f"criteria = [{{ metric = {json.dumps(f.metric)}, direction = {json.dumps(direction)}, bound = ... }}]"
+    metric, way = json.dumps(f.metric), json.dumps(direction)
+    return "bound", f"criteria = [{{ metric = {metric}, direction = {way}, bound = ... }}]"
 
 
 def limits_of(report: AuditReport) -> dict[str, str]:

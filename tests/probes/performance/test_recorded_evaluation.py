@@ -24,6 +24,8 @@ from auditor.judging.measurement import Measurement, Outcome
 from auditor.loading.job_specs import DataSpec, RecordedSpec
 from auditor.loading.rows.data_without_model import load_logged
 from auditor.report.comparing.compare_audits import compare
+from auditor.report.first_page import first_page
+from auditor.report.record.audit_report import AuditReport
 from auditor.run.run_audit import run_audit
 from auditor.statistics.changes import RateChange
 from auditor.statistics.values import RatioBetween, RatioOfTotals
@@ -48,10 +50,14 @@ def measured(path: Path, probe: RecordedEvaluation | None = None, **more: Any) -
     return {m.metric: m for m in found if not m.group}
 
 
-def outcome(path: Path, *criteria: Criterion, **more: Any) -> Outcome:
+def audited(path: Path, *criteria: Criterion, **more: Any) -> AuditReport:
     model, data = load_logged(spec_of(path, **more))
-    report = run_audit(model, data, [RecordedEvaluation()], list(criteria))
-    return next(f.outcome for f in report.findings if f.metric == criteria[0].metric and not f.group)
+    return run_audit(model, data, [RecordedEvaluation()], list(criteria))
+
+
+def outcome(path: Path, *criteria: Criterion, **more: Any) -> Outcome:
+    found = audited(path, *criteria, **more).findings
+    return next(f.outcome for f in found if f.metric == criteria[0].metric and not f.group)
 
 
 def scores_of(k: int, n: int) -> list[float]:
@@ -337,6 +343,14 @@ def test_a_lie_that_the_file_shows_is_named_and_passes_nothing(lie: str, tmp_pat
     assert found[metric].estimate.value >= 1.0
     assert found["accuracy"].too_few
     assert outcome(path, criterion("accuracy", "at_least", 0.3)) is Outcome.INCONCLUSIVE
+
+
+@pytest.mark.parametrize("lie", [None, "an edited score", "dropped samples", "another model's name"])
+def test_a_log_that_contradicts_itself_is_got_again_and_no_limit_is_asked_for(lie: str | None, tmp_path: Path) -> None:
+    path = HONEST["Inspect"](tmp_path) if lie is None else LIES[lie][1](tmp_path)
+    page = first_page(audited(path, criterion("accuracy", "at_least", 0.3)))
+    steps = " ".join(action.sentence for action in page.actions)
+    assert ("Get the log again" in steps, "Set a limit" in steps) == (lie is not None, False)
 
 
 HONEST: dict[str, Callable[[Path], Path]] = {
